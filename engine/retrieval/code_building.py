@@ -4,7 +4,7 @@ The k-means of the lists sees a sample of the vectors. Recall is the share of th
 search by codes returns, over queries that are means of an entity and two of its neighbours, as the seeds of
 a class are. Half of the queries choose the number of lists; the figure is that of the other half.
 
-Shape letters: N entities, Q queries, D dimensions, P dimensions of a code.
+Shape letters: N entities, S of a sample, Q queries, D dimensions, P dimensions of a code.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import numpy.typing as npt
 from engine.memory import memory_limit
 from engine.query import Ids, Scores
 from engine.retrieval.codes import EXACT, PQ, SQ8, Codes, K, faiss_library
-from engine.retrieval.index import Means, SearchResult, VectorIndex, Vectors, mean_of
+from engine.retrieval.index import Means, SearchResult, VectorIndex, Vectors, have_vectors, mean_of
 from engine.retrieval.shards import IndexShard, ShardedIndex
+from engine.storage.reading_order import in_order, read_singly
 
 AUTO = "auto"
 KINDS = (AUTO, EXACT, SQ8, PQ)
@@ -126,15 +127,17 @@ def make_codes(
         progress: called with numbers of entities that have got their code, once k-means is done.
     """
     faiss = faiss_library()
-    present = np.flatnonzero(vectors_ND.any(axis=1))
+    present = np.flatnonzero(have_vectors(vectors_ND))
     lists = max(1, min(round(2 * len(present) ** 0.5), len(present) // 39))
     random = np.random.default_rng(seed)
     sample = np.sort(random.choice(present, min(len(present), SAMPLE * lists), replace=False))
     dimensions = vectors_ND.shape[1]
+    with in_order(vectors_ND):
+        drawn_SD = vectors_ND[sample]
     # Lists are of directions alone: the centroids' hubness is 0, and all of an entity's is in its code.
     means = faiss.Kmeans(dimensions, lists, niter=ROUNDS, spherical=True, seed=seed)
     means.cp.max_points_per_centroid = SAMPLE
-    means.train(vectors_ND[sample])
+    means.train(drawn_SD)
     width = -(-(dimensions + (hubness_N is not None)) // MULTIPLE) * MULTIPLE
     quantizer = faiss.IndexFlatIP(width)
     quantizer.add(_filled(means.centroids, None, width))
@@ -145,11 +148,13 @@ def make_codes(
         index = faiss.IndexIVFScalarQuantizer(
             quantizer, width, lists, faiss.ScalarQuantizer.QT_8bit, metric, True
         )
-    index.train(_filled(vectors_ND[sample], _of(hubness_N, sample), width))
-    for start in range(0, len(present), BLOCK):
-        ids = present[start : start + BLOCK]
-        index.add_with_ids(_filled(vectors_ND[ids], _of(hubness_N, ids), width), ids)
-        progress(len(ids))
+    index.train(_filled(drawn_SD, _of(hubness_N, sample), width))
+    del drawn_SD
+    with in_order(vectors_ND):
+        for start in range(0, len(present), BLOCK):
+            ids = present[start : start + BLOCK]
+            index.add_with_ids(_filled(vectors_ND[ids], _of(hubness_N, ids), width), ids)
+            progress(len(ids))
     return Codes(index)
 
 
@@ -162,6 +167,7 @@ def tune_codes(codes: Codes, index: VectorIndex, has_hubness: bool, seed: int = 
         has_hubness: measure with hubness taken off, too.
         seed: of the queries.
     """
+    read_singly(index.vectors_ND)
     weights = (0.0, HUBNESS) if has_hubness else (0.0,)
     queries_QD = seed_means(index, codes.ids(), QUERIES, seed)
     nothing: list[list[int]] = [[]] * len(queries_QD)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.query import Ids, Scores
+from engine.storage.reading_order import in_order
 
 MAX_SCORES = 1 << 26
 """Scores held at a time (256 MiB): the more queries there are, the fewer vectors are looked at together."""
@@ -68,7 +69,8 @@ def nearest_candidates(
     rows = max(1, MAX_SCORES // len(asked))
     for start in range(0, len(vectors_ND), rows):
         part = slice(start, min(start + rows, len(vectors_ND)))
-        scores_Qn = _products(queries_QD, vectors_ND[part])
+        with in_order(vectors_ND):
+            scores_Qn = _products(queries_QD, vectors_ND[part])
         if penalty_N is not None:
             scores_Qn -= penalty_N[part]
         scores_Qn[:, _within(absent, part) - start] = -np.inf

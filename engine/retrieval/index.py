@@ -25,6 +25,7 @@ from engine.query import Ids, Query, Scores, Weights
 from engine.retrieval.fast_products import Asked, nearest_candidates
 from engine.retrieval.shared_vectors import shared_vectors
 from engine.storage.bundle import Bundle, Manifest
+from engine.storage.reading_order import in_order, map_array
 
 if TYPE_CHECKING:  # loaded with the first index: what only describes a pipeline does without
     import faiss
@@ -197,7 +198,8 @@ def read_vectors(path: Path, mapped: bool = False) -> Vectors:
 
     Args:
         path: the index.
-        mapped: of the file only what is looked at is read.
+        mapped: of the file only what is looked at is read. (Not by FAISS, whose own map never reads ahead:
+            on a disk of 1.4 GB/s it gives 0.06.)
 
     Raises:
         BundleError: another kind of index.
@@ -207,7 +209,15 @@ def read_vectors(path: Path, mapped: bool = False) -> Vectors:
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise BundleError(f"{path.name}: not a flat inner-product index; build it again")
+    if mapped:
+        return map_array(path, np.float32, (index.ntotal, index.d))
     return np.asarray(_Borrowed(index))
+
+
+def have_vectors(vectors_ND: Vectors) -> npt.NDArray[np.bool_]:
+    """Return which entities have a vector, [N]: the rows that are not all zeros."""
+    with in_order(vectors_ND):
+        return np.asarray(vectors_ND.any(axis=1))
 
 
 def write_vectors(path: Path, blocks: Iterable[Vectors], shape: tuple[int, ...]) -> None:
@@ -253,7 +263,7 @@ class VectorIndex:
     ) -> None:
         self.vectors_ND = vectors_ND
         self._hubness_N = np.zeros(len(vectors_ND), np.float32) if hubness_N is None else hubness_N
-        self._absent = np.flatnonzero(~vectors_ND.any(axis=1)) if absent is None else absent
+        self._absent = np.flatnonzero(~have_vectors(vectors_ND)) if absent is None else absent
 
     @classmethod
     def read(cls, path: Path) -> VectorIndex:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from engine.query import Ids, Scores
 from engine.retrieval.codes import Codes, CodeSettings, SearchEffort, find_codes
 from engine.retrieval.index import Means, SearchResult, VectorIndex, Vectors, map_hubness, read_vectors
+from engine.storage.reading_order import in_order, read_singly
 
 
 class Shards(Protocol):
@@ -75,7 +76,9 @@ class IndexShard:
         own = slice(len(vectors_ND) * part // parts, len(vectors_ND) * (part + 1) // parts)
         hubs = None if hubness_N is None else np.array(hubness_N[own])
         if (beside := find_codes(path)) is None:
-            return cls(own.start, VectorIndex(vectors_ND[own].copy(), hubs))
+            with in_order(vectors_ND):
+                return cls(own.start, VectorIndex(vectors_ND[own].copy(), hubs))
+        read_singly(vectors_ND)
         codes = Codes.read(beside)
         if parts > 1:
             codes = codes.part(own.start, own.stop)

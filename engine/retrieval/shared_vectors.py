@@ -17,6 +17,7 @@ import numpy.typing as npt
 from engine.errors import StorageError
 from engine.storage.local_files import in_one_step, reserve
 from engine.storage.parts import content_key
+from engine.storage.reading_order import in_order
 from engine.storage.store import machine_cache
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ def shared_vectors(path: Path, read: Callable[[Path, bool], Vectors]) -> Vectors
         copy.parent.mkdir(parents=True, exist_ok=True)
         with in_one_step(copy) as temporary, temporary.open("wb") as file:
             reserve(file, source.nbytes + 128)
-            np.save(file, source)
+            with in_order(source):
+                np.save(file, source)
     except (OSError, StorageError) as error:
         logger.warning("%s: vectors cannot be shared, each process reads its own (%s)", copy, error)
         return read(path, False)

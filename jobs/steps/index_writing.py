@@ -17,7 +17,7 @@ from engine.retrieval.code_building import (
     write_codes,
 )
 from engine.retrieval.codes import EXACT, codes_file
-from engine.retrieval.index import VectorIndex, Vectors, index_file, map_hubness
+from engine.retrieval.index import VectorIndex, Vectors, have_vectors, index_file, map_hubness
 from jobs import console
 
 
@@ -31,7 +31,7 @@ def add_codes(staged: Path, views: Mapping[str, Vectors], asked: str) -> dict[st
     """
     made: dict[str, dict[str, Any]] = {}
     for name, vectors_ND in views.items():
-        present = int(vectors_ND.any(axis=1).sum())
+        present = int(have_vectors(vectors_ND).sum())
         kind = kind_for(asked, present, vectors_ND.shape[1])
         if kind == EXACT:
             if asked not in (AUTO, EXACT):
