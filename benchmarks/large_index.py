@@ -35,8 +35,9 @@ from engine.retrieval.code_building import (
     BYTES_A_DIMENSION,
     HUBNESS,
     CodesReport,
-    make_codes,
+    fill_codes,
     seed_means,
+    train_codes,
     tune_codes,
     write_codes,
 )
@@ -154,8 +155,10 @@ def main(
 def _build(vectors: Vectors, hubness: np.ndarray, kind: str, path: Path) -> tuple[CodesReport, float]:
     """Write the codes of vectors beside them; return what was made and the seconds that it took."""
     started = time.perf_counter()
+    codes = train_codes(vectors, hubness, kind)
+    console.say(f"lists made in {time.perf_counter() - started:.0f} s")
     with console.meter("codes, vectors", len(vectors)) as meter:
-        codes = make_codes(vectors, hubness, kind, progress=meter.add)
+        fill_codes(codes, vectors, hubness, meter.add)
     made = tune_codes(codes, VectorIndex(vectors, hubness), has_hubness=True)
     seconds = time.perf_counter() - started
     write_codes(codes, path.with_suffix(".codes"))

@@ -110,21 +110,21 @@ def kind_for(asked: str, entities: int, dimensions: int, memory: int | None = No
     return SQ8 if entities * dimensions <= memory // 4 else PQ
 
 
-def make_codes(
-    vectors_ND: Vectors,
-    hubness_N: Scores | None,
-    kind: str,
-    seed: int = 13,
-    progress: Callable[[int], None] = lambda n: None,
-) -> Codes:
-    """Return the codes of all entities that have a vector; one list a query is read until that is changed.
+def make_codes(vectors_ND: Vectors, hubness_N: Scores | None, kind: str, seed: int = 13) -> Codes:
+    """Return the codes of all entities that have a vector; see :func:`train_codes` and :func:`fill_codes`."""
+    codes = train_codes(vectors_ND, hubness_N, kind, seed)
+    fill_codes(codes, vectors_ND, hubness_N)
+    return codes
+
+
+def train_codes(vectors_ND: Vectors, hubness_N: Scores | None, kind: str, seed: int = 13) -> Codes:
+    """Return codes of no entity yet, whose lists are made; a query reads one list until that is changed.
 
     Args:
         vectors_ND: unit vectors, zeros for an entity without one; at least one is not.
         hubness_N: of the entities; None: the view has none.
         kind: of code.
         seed: of the sample and of k-means.
-        progress: called with numbers of entities that have got their code, once k-means is done.
     """
     faiss = faiss_library()
     present = np.flatnonzero(have_vectors(vectors_ND))
@@ -149,13 +149,28 @@ def make_codes(
             quantizer, width, lists, faiss.ScalarQuantizer.QT_8bit, metric, True
         )
     index.train(_filled(drawn_SD, _of(hubness_N, sample), width))
-    del drawn_SD
+    return Codes(index)
+
+
+def fill_codes(
+    codes: Codes,
+    vectors_ND: Vectors,
+    hubness_N: Scores | None,
+    progress: Callable[[int], None] = lambda n: None,
+) -> None:
+    """Put the codes of all entities that have a vector into those that were trained.
+
+    Args:
+        codes: of no entity yet; are changed.
+        vectors_ND, hubness_N: as for :func:`train_codes`.
+        progress: called with numbers of entities that have got their code.
+    """
+    present, width = np.flatnonzero(have_vectors(vectors_ND)), codes.index.d
     with in_order(vectors_ND):
         for start in range(0, len(present), BLOCK):
             ids = present[start : start + BLOCK]
-            index.add_with_ids(_filled(vectors_ND[ids], _of(hubness_N, ids), width), ids)
+            codes.index.add_with_ids(_filled(vectors_ND[ids], _of(hubness_N, ids), width), ids)
             progress(len(ids))
-    return Codes(index)
 
 
 def tune_codes(codes: Codes, index: VectorIndex, has_hubness: bool, seed: int = 13) -> CodesReport:

@@ -11,8 +11,9 @@ from engine.retrieval.code_building import (
     BAR,
     CodesReport,
     K,
+    fill_codes,
     kind_for,
-    make_codes,
+    train_codes,
     tune_codes,
     write_codes,
 )
@@ -38,9 +39,10 @@ def add_codes(staged: Path, views: Mapping[str, Vectors], asked: str) -> dict[st
                 console.say(f"view {name!r}: {present} entities have a vector, so it is searched exactly")
             continue
         hubness_N = map_hubness(staged / index_file(name))
-        console.say(f"view {name!r}: codes {kind} of {present} vectors of {vectors_ND.shape[1]}")
+        console.say(f"view {name!r}: lists for codes {kind} of {present} vectors of {vectors_ND.shape[1]}")
+        codes = train_codes(vectors_ND, hubness_N, kind)
         with console.meter(f"codes of {name}, vectors", present) as meter:
-            codes = make_codes(vectors_ND, hubness_N, kind, progress=meter.add)
+            fill_codes(codes, vectors_ND, hubness_N, meter.add)
         report = tune_codes(codes, VectorIndex(vectors_ND, hubness_N), hubness_N is not None)
         write_codes(codes, staged / codes_file(name))
         console.say(_line(name, report))

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from engine.errors import BundleError
 from engine.retrieval import code_building, codes
 from engine.retrieval.code_building import (
+    fill_codes,
     kind_for,
     make_codes,
     seed_means,
+    train_codes,
     tune_codes,
     write_codes,
 )
@@ -207,7 +209,9 @@ def test_recall_is_measured_against_the_exact_search(kind: str) -> None:
 def test_entities_are_counted_as_they_get_their_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_building, "BLOCK", 700)
     told: list[int] = []
-    made = make_codes(VECTORS, HUBNESS, SQ8, progress=told.append)
+    made = train_codes(VECTORS, HUBNESS, SQ8)
+    assert not len(made.ids())
+    fill_codes(made, VECTORS, HUBNESS, told.append)
     assert len(told) > 1
     assert max(told) <= 700
     assert sum(told) == len(made.ids())
