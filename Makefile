@@ -121,6 +121,7 @@ docs: setup
 bench: setup
 	$(BIN)/python -m benchmarks.retrieval
 	$(BIN)/python -m benchmarks.large_index --entities 1000000
+	$(BIN)/python -m benchmarks.cold_vectors
 	$(BIN)/python -m benchmarks.encoder_training
 	$(BIN)/python -m benchmarks.import_scale
 	$(BIN)/python -m benchmarks.memory_scale
