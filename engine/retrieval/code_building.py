@@ -178,7 +178,8 @@ def tune_codes(codes: Codes, index: VectorIndex, has_hubness: bool, seed: int = 
 
     Args:
         codes: are changed.
-        index: the vectors, whose exact search is the truth.
+        index: the vectors, whose exact search is the truth. Where they are mapped, they are read singly
+            from now on.
         has_hubness: measure with hubness taken off, too.
         seed: of the queries.
     """
